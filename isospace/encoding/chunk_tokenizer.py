@@ -1,35 +1,23 @@
 """The token IDs that an encoder receives for chunks, from the tokens of the document where they are the same.
 
-A tokenizer like BERT's normalizes character by character, cuts at white space, and looks up each word alone. So the
-tokens of a text are those of its pieces between white space, one after the other:
-
-- Of the steps of `BertNormalizer`, only the canonical decomposition (NFD) looks at several characters: it sorts marks
-  that follow each other. White space is none, and sorting does not move a mark over it (Unicode Standard Annex 15).
-- `BertPreTokenizer` removes white space, and separates punctuation character by character.
-- WordPiece depends on the word alone.
-- Added tokens are searched in the whole text. Those accepted here are printable ASCII without white space, so that none
-  reaches over white space or takes it in.
-
-Tokenizers of other kinds may merge white space with the word behind it (byte-level BPE), or begin a text otherwise than
-a word (SentencePiece). Their chunks are tokenized by themselves.
+If white space separates what a tokenizer works on (`isospace.encoding.piece_rules`), the tokens of a text are those of
+its pieces between white space, one after the other. Other tokenizers may merge white space with the word behind it
+(byte-level BPE), or begin a text otherwise than a word (SentencePiece). Their chunks are tokenized by themselves, from
+pieces that were seen before where that is possible.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from isospace.encoding.piece_tokenizer import PieceTokenizer, Spans, open_pieces
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.ingest.chunk_tokens import SPACES
 from isospace.ingest.token_counter import ChunkTokens, TextTokens, TokenIds
-from isospace.transform.probe_texts import PROBE_TEXTS, TOKENIZER_TEXTS
-
-_POST_PROCESSORS = ("BertProcessing", "TemplateProcessing")
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,12 @@ class ChunkTokenizer:
     @cached_property
     def _is_separable(self) -> bool:
         """Whether the tokens of a piece between white space are the same in the text and alone."""
-        return (not self.prompt or self.prompt[-1] in SPACES) and splits_at_spaces(self.tokenizer)
+        is_apart = not self.prompt or self.prompt[-1] in SPACES
+        return is_apart and self._pieces is not None and self._pieces.cut == "spaces"
+
+    @cached_property
+    def _pieces(self) -> PieceTokenizer | None:
+        return open_pieces(self.tokenizer)
 
     @cached_property
     def _frame(self) -> tuple[TokenIds, TokenIds]:
@@ -74,16 +67,24 @@ class ChunkTokenizer:
 
     def read(self, texts: Sequence[str]) -> list[TextTokens]:
         """Return the tokens of texts without prompt and special tokens."""
-        if not self._is_separable:
+        if self._pieces is None:
             return [TextTokens(offsets) for offsets in self.tokenizer.offsets(texts)]
-        return [_text_tokens(offsets, ids) for offsets, ids in self.tokenizer.spans(texts)]
+        return [_text_tokens(spans, is_separable=self._is_separable) for spans in self._pieces.spans(texts)]
 
     def encode(self, texts: Sequence[str]) -> list[ChunkTokens]:
         """Return the tokens of texts as documents."""
-        ids = self.tokenizer.all_ids([self.prompt + text for text in texts])
         # A token that begins in the prompt may reach into the text.
         is_counted = not self.prompt or self._is_separable
-        return [self._chunk_tokens(np.array(one, np.int32), is_counted=is_counted) for one in ids]
+        return [
+            self._chunk_tokens(ids, is_counted=is_counted) for ids in self._ids([self.prompt + text for text in texts])
+        ]
+
+    def _ids(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Return the token IDs of texts with special tokens."""
+        if self._pieces is None:
+            return [np.array(ids, np.int32) for ids in self.tokenizer.all_ids(texts)]
+        head, tail = self._frame
+        return [np.concatenate([head, ids, tail]) for ids in self._pieces.ids(texts)]
 
     def join(self, prefixes: Sequence[str], pieces: Sequence[TokenIds]) -> list[ChunkTokens] | None:
         """Return the tokens of prefixes and pieces of texts as documents; None if they do not follow from the IDs.
@@ -120,46 +121,9 @@ class ChunkTokenizer:
         return ChunkTokens(self.tokenizer.kept_ids(ids), counts)
 
 
-def splits_at_spaces(tokenizer: Tokenizer) -> bool:
-    """Return whether the tokens of a text are those of its pieces between white space.
-
-    The rules of its file must be known to have this property, and texts of every kind must show it.
-    """
-    return _has_separable_rules(json.loads(tokenizer.data)) and _is_separable_on_probes(tokenizer)
-
-
-def _has_separable_rules(rules: dict[str, Any]) -> bool:
-    normalizer, splitter = rules.get("normalizer"), rules.get("pre_tokenizer")
-    after, added = rules.get("post_processor"), rules.get("added_tokens") or []
-    return (
-        rules["model"].get("type") == "WordPiece"
-        and (normalizer is None or normalizer["type"] == "BertNormalizer")
-        and splitter is not None
-        and splitter["type"] == "BertPreTokenizer"
-        and (after is None or after["type"] in _POST_PROCESSORS)
-        and all(_is_plain(token) for token in added)
-    )
-
-
-def _is_plain(token: dict[str, Any]) -> bool:
-    content = token["content"]
-    is_word = content.isascii() and content.isprintable() and " " not in content
-    return is_word and not token.get("lstrip") and not token.get("rstrip")
-
-
-def _is_separable_on_probes(tokenizer: Tokenizer) -> bool:
-    texts = [*PROBE_TEXTS, *TOKENIZER_TEXTS]
-    pieces = [piece for text in texts for piece in text.split(" ")]
-    apart = [one for ids in tokenizer.all_ids(pieces, special=False) for one in ids]
-    head, tail = tokenizer.frame("")
-    whole = tokenizer.all_ids([" ".join(texts)])[0]
-    return whole == [*head, *apart, *tail]
-
-
-def _text_tokens(offsets: list[tuple[int, int]], ids: list[int]) -> TextTokens:
-    covering = [(start, end) for start, end in offsets if end > start]
-    starts = [start for start, _ in covering]
+def _text_tokens(spans: Spans, *, is_separable: bool) -> TextTokens:
+    is_covering = spans.ends > spans.starts
     # By its rules, every token covers text, and they are in its order. Otherwise, none can be cut out.
-    if len(covering) < len(ids) or starts != sorted(starts):
-        return TextTokens(covering)
-    return TextTokens(covering, np.array(ids, np.int32))
+    is_whole = is_separable and bool(is_covering.all() and (np.diff(spans.starts) >= 0).all())
+    starts, ends = spans.starts[is_covering].tolist(), spans.ends[is_covering].tolist()
+    return TextTokens(list(zip(starts, ends, strict=True)), spans.ids if is_whole else None)

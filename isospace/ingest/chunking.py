@@ -13,6 +13,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from isospace.errors import ConfigError
 from isospace.ingest.chunk_tokens import Piece, count_pieces, count_texts, read_texts
 from isospace.ingest.document import Document
@@ -26,15 +28,16 @@ from isospace.ingest.token_counter import TokenCounter as TokenCounter
 from isospace.storage.hashing import sha256
 
 # From the strongest to the weakest. A chunk starts at a heading or behind two empty lines, which precede the headings
-# of HTML, and ends at any other boundary.
+# of HTML, and ends at any other boundary. The weakest is white space, which is found without an expression.
 _BOUNDARIES = (
     re.compile(r"\n(?=#{1,6}[ \t])|\n(?=[^\n]+\n[=\-~]{3,}[ \t]*(?:\n|$))|\n[ \t]*\n[ \t]*\n\s*"),
     re.compile(r"\n[ \t]*\n\s*"),
     re.compile(r"\n"),
     re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])"),
-    re.compile(r"\s+"),
 )
 _SENTENCE_LEVEL = 3
+# What is white space for Python's regular expressions; nothing behind U+3000 is.
+_IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])
 _BLANK = re.compile(r"\s*")
 
 
@@ -145,7 +148,7 @@ def _pack(text: str, offsets: Offsets, room: Callable[[int, int], int], overlap:
     if not starts:
         # A tokenizer may find no tokens in a text of control characters. The text is still a chunk.
         return [_trim(text, 0, len(text))] if text.strip() else []
-    cuts = [_token_positions(boundary, text, starts) for boundary in _BOUNDARIES]
+    cuts = [*(_token_positions(boundary, text, starts) for boundary in _BOUNDARIES), _word_positions(text, starts)]
     spans: list[tuple[int, int]] = []
     first, covered = 0, 0
     while True:
@@ -167,6 +170,16 @@ def _pack(text: str, offsets: Offsets, room: Callable[[int, int], int], overlap:
 def _token_positions(boundary: re.Pattern[str], text: str, starts: list[int]) -> list[int]:
     """Return the indices of the tokens that begin after a boundary."""
     return sorted({bisect_left(starts, match.end()) for match in boundary.finditer(text)})
+
+
+def _word_positions(text: str, starts: list[int]) -> list[int]:
+    r"""Return the indices of the tokens that begin after white space, as `_token_positions` does with r"\s+"."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    is_space = np.append(_IS_SPACE[np.minimum(codes, len(_IS_SPACE) - 1)], False)
+    ends = np.flatnonzero(is_space[:-1] & ~is_space[1:]) + 1
+    found = np.searchsorted(np.array(starts), ends)
+    positions: list[int] = found[np.diff(found, prepend=-1) > 0].tolist()
+    return positions
 
 
 def _best_cut(cuts: list[list[int]], first: int, limit: int) -> int | None:

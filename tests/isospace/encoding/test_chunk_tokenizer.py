@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isospace.encoding import chunk_tokenizer
-from isospace.encoding.chunk_tokenizer import ChunkTokenizer, splits_at_spaces
+from isospace.encoding.chunk_tokenizer import ChunkTokenizer
 from isospace.encoding.encoder import token_counter
+from isospace.encoding.piece_tokenizer import open_pieces
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
@@ -164,9 +164,9 @@ def test_only_pieces_without_white_space_around_them_are_tokenized_again() -> No
     assert glued == RECORDED
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_pieces_are_cut_out_only_where_tokenizers_work_word_by_word(kind: str) -> None:
-    assert splits_at_spaces(Tokenizer(KINDS[kind].encode())) == (kind in ("uncased", "cased"))
+def cut(data: bytes) -> str | None:
+    pieces = open_pieces(Tokenizer(data))
+    return None if pieces is None else pieces.cut
 
 
 def added(content: str, **flags: bool) -> dict[str, Any]:
@@ -174,28 +174,9 @@ def added(content: str, **flags: bool) -> dict[str, Any]:
     return {"added_tokens": [{**plain, "content": content, **flags}]}
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"normalizer": {"type": "NFC"}},
-        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "BertNormalizer", "lowercase": True}]}},
-        {"pre_tokenizer": {"type": "Whitespace"}},
-        {"pre_tokenizer": None},
-        {"post_processor": {"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}},
-        added("the of"),
-        added("the\u00a0of"),
-        added("漢"),
-        added("the", lstrip=True),
-        added("the", rstrip=True),
-    ],
-)
-def test_other_rules_are_not_trusted(parts: dict[str, Any]) -> None:
-    assert not splits_at_spaces(Tokenizer(changed(KINDS["uncased"], **parts)))
-
-
 def test_plain_added_tokens_are_cut_out_too() -> None:
     data = changed(KINDS["uncased"], **added("the", single_word=True))
-    assert splits_at_spaces(Tokenizer(data))
+    assert cut(data) == "spaces"
     counter = counter_of(data)
     texts = ["the other the the. the " * 20, "ofthe the"]
     chunks = chunk_documents(
@@ -204,13 +185,6 @@ def test_plain_added_tokens_are_cut_out_too() -> None:
         counter,
     )
     require_fresh(chunks, counter)
-
-
-def test_rules_that_are_trusted_must_also_hold_for_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_tokenizer, "_has_separable_rules", lambda rules: True)
-    assert splits_at_spaces(Tokenizer(KINDS["uncased"].encode()))
-    for kind in ("bytes", "unigram"):
-        assert not splits_at_spaces(Tokenizer(KINDS[kind].encode()))
 
 
 def test_a_prompt_that_could_merge_with_the_text_is_never_cut_off() -> None:
