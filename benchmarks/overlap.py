@@ -32,6 +32,7 @@ def run_once(path: Path, rate: float) -> None:
     from isospace.pipeline.config import PipelineConfig
     from isospace.pipeline.embed import embed_corpus
     from isospace.pipeline.encode import shards
+    from isospace.pipeline.executor import Stage
 
     busy: list[tuple[float, float]] = []
     chunked: list[float] = []
@@ -52,7 +53,7 @@ def run_once(path: Path, rate: float) -> None:
         return part
 
     shards._encode = encode  # type: ignore[assignment]
-    stages.CHUNK = stages.Stage("chunk", chunk, stages.CHUNK.retry, stages.CHUNK.label)
+    stages.CHUNK = Stage("chunk", chunk, stages.CHUNK.retry, stages.CHUNK.label)
     begun = time.perf_counter()
     report = embed_corpus(PipelineConfig.model_validate_json(path.read_text()))
     first, last = min(one for one, _ in busy), max(one for _, one in busy)
