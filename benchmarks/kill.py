@@ -79,7 +79,9 @@ def flow(folder: Path, name: str) -> list[str]:
 
 
 def digests(store: Path) -> dict[str, str]:
-    kept = [p for p in store.rglob("*") if p.suffix in {".parquet", ".safetensors"} and not {"plans", "listings"} & {*p.parts}]
+    # A listing depends on when the source was listed.
+    files = [p for p in store.rglob("*") if p.suffix in {".parquet", ".safetensors"}]
+    kept = [p for p in files if not {"plans", "listings"} & set(p.parts)]
     return {p.relative_to(store).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
 
 
