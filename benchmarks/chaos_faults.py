@@ -28,6 +28,13 @@ from tests.helpers.inline import embed_inline
 
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 _LONGEST = 240.0
+# The flow as if its corpus were large: the first parts are encoded while others are chunked, by processes.
+LARGE = (
+    "import runpy; from isospace.pipeline.encode import waves; "
+    "from isospace.pipeline.parallel.local import LocalParts; "
+    "waves.FIRST_BYTES = 1; LocalParts.__init__.__kwdefaults__['little'] = 0; "
+    "runpy.run_module('flows.embed_corpus', run_name='__main__')"
+)
 ISOSPACE = "from isospace.cli.main import main; main()"
 
 
@@ -82,11 +89,13 @@ class World:
         }
         return PipelineConfig.model_validate({"recipe": recipe, "runtime": {**where, **runtime}})
 
-    def start(self, config: PipelineConfig, flow: str = "embed_corpus", **environment: str) -> subprocess.Popen[bytes]:
-        """Start the flow as a user does."""
+    def start(
+        self, config: PipelineConfig, flow: str = "embed_corpus", *, large: bool = False, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start the flow as a user does, or as `LARGE` says."""
         path = self.folder / f"config-{self.version}-{self.chance.randrange(10**6)}.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-        command = [sys.executable, "-m", f"flows.{flow}", str(path)]
+        command = [sys.executable, *(["-c", LARGE] if large else ["-m", f"flows.{flow}"]), str(path)]
         return self.command(command, **environment)
 
     def command(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
@@ -144,6 +153,22 @@ def _(world: World, store: str) -> str:
         return ended(run)
     kill_group(run)
     return "died"
+
+
+@fault("kill -9 of the flow in waves", 12)
+def _(world: World, store: str) -> str:
+    run = world.start(world.config(store, part_documents=15), large=True)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.wait(world.chance.uniform(0.4, 1.2) * world.usual)
+        return ended(run)
+    kill_group(run)
+    return "died"
+
+
+@fault("kill -9 of a process that chunks", 8)
+def _(world: World, store: str) -> str:
+    run = world.start(world.config(store, part_documents=15), large=True)
+    return _kill_child(world, run, lambda line: "isospace.pipeline.parallel.child" in line)
 
 
 @fault("kill -9 of a worker process", 12)

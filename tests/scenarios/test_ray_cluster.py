@@ -13,6 +13,7 @@ import pytest
 from isospace.collection.snapshot import latest_manifest
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus
+from isospace.pipeline.encode import waves
 from isospace.pipeline.executor import Stage
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.storage.store import open_store
@@ -93,7 +94,7 @@ def snapshot_id(config: PipelineConfig) -> str:
 
 
 def test_a_run_that_loses_a_node_in_each_stage_makes_the_same_snapshot(
-    nodes: Nodes, configure: Configure, encoder_store: Path, tmp_path: Path
+    nodes: Nodes, configure: Configure, encoder_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = corpora()
     source = (
@@ -109,6 +110,8 @@ def test_a_run_that_loses_a_node_in_each_stage_makes_the_same_snapshot(
             )
         )
     embed_corpus(configs[0])
+    # The first parts are encoded while others are chunked.
+    monkeypatch.setattr(waves, "FIRST_BYTES", 1)
     losing = Losing(nodes)
     embed_corpus(configs[1], losing)
     assert snapshot_id(configs[1]) == snapshot_id(configs[0])

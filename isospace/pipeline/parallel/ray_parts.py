@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How often Ray runs a task again whose node or process was lost, before the stage tries once more.
 _RUNS_AGAIN = 3
-# Of a processor: actors that encode on CPUs leave half a one each for tasks that work on parts.
+# Of a processor: actors that encode on CPUs leave a tenth each for tasks that work on parts.
 _CPU_SHARE = 0.001
 
 

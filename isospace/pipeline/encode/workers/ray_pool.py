@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 # Attempts, half a second apart: Ray restarts an actor within a second or two if it can.
 _RESTARTS = 20
-# Processors that each actor on CPUs leaves to tasks that work on parts.
-_FOR_PARTS = 0.5
+# Of a processor: what each actor on CPUs leaves to tasks that work on parts. Two do not fit where one is meant to be.
+_FOR_PARTS = 0.1
 
 
 class _Actor:
