@@ -91,7 +91,7 @@ class PieceTokenizer:
     def _with(self, keys: Sequence[str]) -> _Known:
         """Return the known pieces, with these among them."""
         known = self._known
-        if False:
+        if known.is_full:
             known = self._known = _Known()
         missing = [key for key in dict.fromkeys(keys) if key not in known.rows]
         for start in range(0, len(missing), _GROUP):
