@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from isospace.collection import kept_sample
@@ -53,7 +53,8 @@ def live(parts: dict[str, list[int]], deleted: dict[str, set[str]]) -> list[byte
 TEXTS = st.lists(st.integers(0, 400), max_size=60)
 
 
-@settings(deadline=None, max_examples=50)
+# Each example writes files: a failing one is not made smaller.
+@settings(deadline=None, max_examples=50, phases=(Phase.explicit, Phase.generate))
 @given(data=st.data(), size=st.integers(1, 12), seed=st.integers(-3, 3))
 def test_the_sample_is_that_of_all_live_chunks_through_any_history(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, size: int, seed: int
