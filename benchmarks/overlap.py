@@ -80,14 +80,7 @@ def main() -> None:
     if arguments.run:
         run_once(arguments.folder, arguments.run)
         return
-    columns = (
-        "encoder, tokens/s",
-        "tokens",
-        "chunking, tokens/s",
-        "first shard after, s",
-        "before the last part",
-        "busy",
-    )
+    columns = ("encoder, tokens/s", "tokens", "chunking, tokens/s", "first shard after, s", "early", "busy")
     print(f"| {' | '.join(columns)} |")
     print(f"| ---: |{' ---: |' * 5}")
     with tempfile.TemporaryDirectory(prefix="isospace-overlap-") as work:
@@ -104,10 +97,7 @@ def main() -> None:
                 found = json.loads(ran.stdout.splitlines()[-1])
             row = [f"{rate:,.0f}", f"{found['tokens']:,}", f"{found['chunking']:,.0f}", f"{found['first']:.1f}"]
             row += [f"{found['before']} of {found['shards']} shards", f"{found['busy']:.0%}"]
-            print(
-                f"| {' | '.join(row)} | {found['before']} of {found['shards']} shards | {found['busy']:.0%} |",
-                flush=True,
-            )
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":
