@@ -63,7 +63,8 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 
 # What no reader of a snapshot trusts: notes of earlier runs, and plans that are checked against the chunks.
-IGNORED = ("reports", "plans", "rates.json", "described")
+# A listing that is damaged counts as none, and so does a kept sample.
+IGNORED = ("reports", "plans", "rates.json", "described", "listings", "samples")
 
 
 def artifacts(store: Path) -> list[str]:

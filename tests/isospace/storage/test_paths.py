@@ -62,6 +62,9 @@ FILES: dict[str, tuple[str, Kind]] = {
     C.answers("2026-01-02"): ("collections/c/answers/2026-01-02", "answers"),
     C.reference_record("s"): ("collections/c/references/s.json", "references"),
     C.reference_sample("s", HEX): ("collections/c/references/s-0123456789abcdef.parquet", "references"),
+    C.listing_record("i"): ("collections/c/listings/i.json", "listings"),
+    C.listing_rows("d"): ("collections/c/listings/d.parquet", "listings"),
+    C.part_list("d"): ("collections/c/parts/d.json", "parts"),
     C.kept_sample(-3): ("collections/c/samples/-3.parquet", "samples"),
     C.remote_record("i", HEX): ("collections/c/remote/i-0123456789abcdef.json", "remote"),
     C.remote_group_record("d"): ("collections/c/remote/d/group.json", "remote"),
@@ -73,7 +76,7 @@ FILES: dict[str, tuple[str, Kind]] = {
 
 
 def test_every_path_of_a_collection_is_what_it_has_always_been() -> None:
-    assert len(FILES) == 31
+    assert len(FILES) == 34
     assert {path: expected for path, (expected, _) in FILES.items()} == {path: path for path in FILES}
     assert {kind: C.folder(kind) for kind in KINDS} == {kind: f"collections/c/{kind}" for kind in KINDS}
 
