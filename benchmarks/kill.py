@@ -27,7 +27,7 @@ from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest, sequences
 from isospace.errors import NotFoundError
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import sentences, write_jsonl
 from tests.helpers.tiny import build_tiny_model

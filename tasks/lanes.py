@@ -17,7 +17,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from isospace.pipeline.executor import Stage, T
+from isospace.pipeline.executor import NOT_YET, Stage, T
 from tasks.errors import failing_in_one_line, retry_condition
 
 # Twice as many items have a task run of their own; 30,000 items make some 140 task runs.
@@ -39,7 +39,7 @@ def task_runs(items: int) -> int:
 
 def _share(taken: int) -> int:
     """Return how many items a task run takes whose first item is the one with this number."""
-    return max(1, taken // _SHARE)
+    return max(1, (taken - 1) // _SHARE)
 
 
 class Lane:
@@ -101,13 +101,17 @@ class Lanes(Generic[T]):
         with ThreadPoolTaskRunner[Any](max_workers=self._limit) as runner:
             try:
                 while True:
-                    while running < self._limit and (item := next(coming, None)) is not None:
-                        self._begin(runner, item)
-                        running += 1
-                    if not running:
+                    is_coming = False
+                    while running < self._limit and not is_coming and (item := next(coming, None)) is not None:
+                        is_coming = item[1] == NOT_YET
+                        if not is_coming:
+                            self._begin(runner, item)
+                            running += 1
+                    if not running and not is_coming:
                         break
-                    yield self._next()
-                    running -= 1
+                    if (result := self._next(is_patient=not is_coming)) is not None:
+                        yield result
+                        running -= 1
             finally:
                 self._stopped.set()
                 for _ in self._task_runs:
@@ -127,15 +131,17 @@ class Lanes(Generic[T]):
         self._task_runs[task_run.wrapped_future] = task_run
         task_run.wrapped_future.add_done_callback(self._finished.put)
 
-    def _next(self) -> tuple[int, T]:
-        """Wait for the next result."""
+    def _next(self, *, is_patient: bool) -> tuple[int, T] | None:
+        """Wait for the next result; return None instead if there is none yet, and nobody is patient."""
         while True:
             if time.monotonic() - self._asked > _ASKING_SECONDS:
                 self._asked = time.monotonic()
                 self._on_wait()
             try:
-                found = self._finished.get(timeout=_ASKING_SECONDS)
+                found = self._finished.get(block=is_patient, timeout=_ASKING_SECONDS)
             except queue.Empty:
+                if not is_patient:
+                    return None
                 continue
             if isinstance(found, Future):
                 # A task run has ended: this raises what made it fail.

@@ -123,7 +123,7 @@ def write_listed(
         path = paths.listing_rows(sha256_lines(str(value) for row in group for value in astuple(row)))
         columns = [[getattr(row, field.name) for row in group] for field in fields(ListedFile)]
         table = pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
-        written.append(existing.get(path) or write_parquet(store, path, table))
+        written.append(existing.get(path) or write_parquet(store, path, table, replace=True))
     return tuple(written)
 
 

@@ -14,7 +14,13 @@ import pyarrow as pa
 
 from isospace.collection.origins import Origin, distinct
 from isospace.collection.vector_index.finder import ABSENT, Finder
-from isospace.collection.vector_index.refresh import VectorIndex, Writer, rebuild_index, refresh_index
+from isospace.collection.vector_index.refresh import (
+    VectorIndex,
+    Writer,
+    rebuild_index,
+    refresh_index,
+    unindexed_parts,
+)
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.storage.parquet import from_fixed_binary
 from isospace.storage.store import Store
@@ -43,6 +49,7 @@ def load_homes(
     *,
     writer: Writer | None = None,
     names: Sequence[str] = (),
+    are_stored: bool = False,
 ) -> Homes:
     """Fill the table `vectors` (part, chunk_hash) with the homes of the chunk hashes in the table `wanted`.
 
@@ -56,6 +63,9 @@ def load_homes(
         Who may write to the store; None to leave it as it is.
     names
         Parts that may exist beside those that were announced.
+    are_stored
+        Whether all of the hashes should have raw vectors: if one is not found, the folder is listed for parts that the
+        index lacks.
 
     Raises
     ------
@@ -63,7 +73,13 @@ def load_homes(
         If a file of raw vectors that is new to the index is damaged.
     """
     index = refresh_index(store, encoder_id, scratch, writer=writer, names=names)
-    return _twice(index, scratch, writer, lambda index: _load(connection, index, wanted))
+
+    def look(index: VectorIndex) -> tuple[Homes, bool]:
+        homes = _load(connection, index, wanted)
+        query = f"SELECT count(*) FROM {wanted} ANTI JOIN vectors USING (chunk_hash)"
+        return homes, are_stored and connection.execute(query).fetchall() != [(0,)]
+
+    return _with_unindexed(index, scratch, writer, look)
 
 
 def locate(connection: DuckDBPyConnection, wanted: str, homes: Homes) -> Iterator[tuple[int, list[str]]]:
@@ -95,7 +111,18 @@ def find_files(
     """
     with tempfile.TemporaryDirectory(prefix="isospace-index-") if scratch is None else nullcontext(scratch) as folder:
         index = refresh_index(store, encoder_id, Path(folder), writer=writer)
-        return _twice(index, Path(folder), writer, lambda index: _files(index, hashes))
+        return _with_unindexed(index, Path(folder), writer, lambda index: _files(index, hashes))
+
+
+def _with_unindexed(
+    index: VectorIndex, scratch: Path, writer: Writer | None, look: Callable[[VectorIndex], tuple[_Found, bool]]
+) -> _Found:
+    """Look something up, and again with parts that the index lacks if `look` says that something is missing."""
+    found, is_missing = _twice(index, scratch, writer, look)
+    if not is_missing or not (names := unindexed_parts(index)):
+        return found
+    whole = refresh_index(index.store, index.encoder_id, scratch, writer=writer, names=names)
+    return _twice(whole, scratch, writer, look)[0]
 
 
 def _twice(index: VectorIndex, scratch: Path, writer: Writer | None, look: Callable[[VectorIndex], _Found]) -> _Found:
@@ -111,10 +138,11 @@ def _twice(index: VectorIndex, scratch: Path, writer: Writer | None, look: Calla
     return look(other)
 
 
-def _files(index: VectorIndex, hashes: Sequence[bytes]) -> list[str]:
+def _files(index: VectorIndex, hashes: Sequence[bytes]) -> tuple[list[str], bool]:
     finder = Finder(index)
     numbers = finder.find(np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32))
-    return sorted(finder.paths[number] for number in np.unique(numbers[numbers != ABSENT]))
+    files = sorted(finder.paths[number] for number in np.unique(numbers[numbers != ABSENT]))
+    return files, bool((numbers == ABSENT).any())
 
 
 def _load(connection: DuckDBPyConnection, index: VectorIndex, wanted: str) -> Homes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.encoding.sparse.record import read_sparse_record
-from isospace.errors import NotFoundError
+from isospace.errors import NotFoundError, StoreError
 from isospace.evaluation.gate.verdicts import promotion_problem
 from isospace.ingest.metadata_types import MetadataField
 from isospace.pipeline.chunk import ChunkPart
@@ -40,6 +41,7 @@ from isospace.storage.store import Store
 from isospace.transform.space import SPACE_FILES
 from isospace.transform.sparse_space import SPARSE_SPACE_FILES
 
+_LOG = logging.getLogger(__name__)
 _PACKAGES = ("isospace", "numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "tokenizers", "prefect")
 
 
@@ -88,7 +90,11 @@ def commit_snapshot(
     committed = _commit(run, scan, space_id, parts, segments, sparse)
     # A listing is about documents: another run may have committed others first.
     if scan.listing is not None and scan.listing.documents_digest == committed.manifest.documents_digest:
-        record_listing(run.store, run.collection, scan.listing)
+        try:
+            record_listing(run.store, run.collection, scan.listing)
+        except StoreError as error:
+            # The snapshot is committed; without its listing, the next run reads everything.
+            _LOG.warning("the listing of the source was not recorded, so that the next run reads everything: %s", error)
     return committed
 
 

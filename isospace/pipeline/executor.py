@@ -15,6 +15,8 @@ from isospace.storage.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
+NOT_YET: tuple[Any, ...] = ()
+"""Among the items of a stream: none is there yet. Results of others are taken before the next one is asked for."""
 # Items of a mapped stage that are in progress at the same time, unless a caller knows better.
 PARALLEL = 2
 
@@ -164,5 +166,5 @@ class Executor(Protocol):
         """Run a stage once per tuple of arguments, at most `limit` at a time; yield results as they complete.
 
         The next item is taken only when there is room for it, so that `items` can stop when a budget is spent. The
-        first failure is raised.
+        first failure is raised. NOT_YET among the items is not run.
         """

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from isospace.pipeline.executor import PARALLEL, P, Reporter, Retry, Stage, T
+from isospace.pipeline.executor import NOT_YET, PARALLEL, P, Reporter, Retry, Stage, T
 from isospace.storage.openable import report_address
 from isospace.storage.store import Store
 
@@ -112,11 +112,15 @@ class LocalExecutor:
         self._reporter.begin(stage.name, None)
         try:
             while True:
-                while len(running) < limit and (item := next(waiting, None)) is not None:
+                is_coming = False
+                while len(running) < limit and not is_coming and (item := next(waiting, None)) is not None:
+                    if item == NOT_YET:
+                        is_coming = True
+                        continue
                     running.add(pool.submit(self._attempt, stage, item, {}, stopped))
-                if not running:
+                if not running and not is_coming:
                     return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                finished, running = wait(running, 0.0 if is_coming else None, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield future.result()
         finally:

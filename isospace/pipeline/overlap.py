@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from isospace.evaluation.reports.page import duration
 from isospace.pipeline import stages
@@ -13,8 +15,8 @@ from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import money_text
 from isospace.pipeline.encode import waves
-from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
-from isospace.pipeline.executor import Executor
+from isospace.pipeline.encode.shards import EncodedShard, EncodePlan
+from isospace.pipeline.executor import NOT_YET, Executor
 from isospace.pipeline.parallel.background import Background
 from isospace.pipeline.plan_report import PlanReport, token_price_of
 from isospace.pipeline.resources import run_parts
@@ -136,9 +138,10 @@ def _chunked_waves(
             yield members
 
 
-def _encode_waves(executor: Executor, run: Run, found: Iterable[_Wave]) -> list[EncodedShard]:
-    coming = (wave for wave in found if wave.plan.shards)
-    begun = next(coming, None)
+def _encode_waves(executor: Executor, run: Run, found: Iterable[_Wave | None]) -> list[EncodedShard]:
+    """Encode waves as they are found; None among them says that the next one is not known yet."""
+    coming = (wave for wave in found if wave is None or wave.plan.shards)
+    begun = next((wave for wave in coming if wave is not None), None)
     if begun is None:
         return []
     warn_of_batches(executor.reporter, run)
@@ -146,20 +149,21 @@ def _encode_waves(executor: Executor, run: Run, found: Iterable[_Wave]) -> list[
     workers, classes = executor.run(stages.START_WORKERS, run, begun.plan.stored)
     spent = _Progress(runtime.price_per_device_hour, workers, token_price=token_price_of(run.config)).planned(begun)
 
-    def affordable() -> Iterator[tuple[Run, Shard]]:
+    def affordable() -> Iterator[tuple[Any, ...]]:
         nonlocal spent
-        wave: _Wave | None = begun
         numbered = 0
-        while wave is not None:
+        for wave in itertools.chain([begun], coming):
+            if wave is None:
+                yield NOT_YET
+                continue
+            if wave is not begun:
+                spent = spent.planned(wave)
             for shard in wave.plan.shards:
                 if runtime.budget.is_spent(spent.tokens, spent.seconds, spent.money_with(shard.tokens)):
                     return
                 spent = replace(spent, begun=spent.begun + shard.tokens)
                 yield run, replace(shard, number=numbered + shard.number, classes=classes)
             numbered += wave.plan.shards[-1].number + 1
-            wave = next(coming, None)
-            if wave is not None:
-                spent = spent.planned(wave)
 
     done = []
     stage = stages.ENCODE.retried(runtime.retries)

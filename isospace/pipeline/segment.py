@@ -66,7 +66,9 @@ def plan_segments(run: Run, parts: Sequence[ChunkPart]) -> list[SegmentJob]:
     store = run.store
     with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
         load_columns(connection, "wanted", store, [p.chunks.path for p in parts], {"chunk_hash": "BLOB"})
-        homes = load_homes(connection, store, run.encoder_id, "wanted", run.scratch, writer=run.index_writer)
+        homes = load_homes(
+            connection, store, run.encoder_id, "wanted", run.scratch, writer=run.index_writer, are_stored=True
+        )
         located = dict(locate(connection, "wanted", homes))
     return [SegmentJob(part, tuple(located.get(number, ()))) for number, part in enumerate(parts)]
 

@@ -167,6 +167,6 @@ def _raw_files(store: Store, manifest: Manifest) -> dict[str, tuple[str, ...]]:
     ):
         chunks = [part.chunks.path for part in manifest.parts]
         load_columns(connection, "wanted", store, chunks, {"chunk_hash": "BLOB"})
-        homes = load_homes(connection, store, manifest.encoder_id, "wanted", Path(scratch))
+        homes = load_homes(connection, store, manifest.encoder_id, "wanted", Path(scratch), are_stored=True)
         located = dict(locate(connection, "wanted", homes))
     return {part.name: tuple(located.get(row, ())) for row, part in enumerate(manifest.parts)}

@@ -83,6 +83,9 @@ def test_every_artifact_notices_one_flipped_byte_and_its_absence(
         for name in artifacts(made)
         if not any(kind in name for kind in ("serving", "lexical")) or manifest.snapshot_id in name
     ]
+    # Only the last manifest of the index of raw vectors is read.
+    manifests = [name for name in names if "/index/manifests/" in name]
+    names = [name for name in names if name not in manifests[:-1]]
     assert len(names) > 25
     copy = Path(shutil.copytree(made, tmp_path / "copy"))
     store = open_store(copy)

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isospace.collection.vector_files import present_parts, vector_part_path, vector_parts
+import numpy as np
+
+from isospace.collection.vector_files import name_of_part, present_parts, vector_part_path, vector_parts
 from isospace.collection.vector_index.level import Level, LevelReader
 from isospace.collection.vector_index.manifests import old_index_files, read_index, write_index
 from isospace.collection.vector_index.merge import (
@@ -125,6 +127,17 @@ def rebuild_index(
     manifest = write_index(store, encoder_id, change)
     _drop_lists(store, encoder_id, lists, paths, writer)
     return VectorIndex(store, encoder_id, tuple(_readers(store, encoder_id, manifest.levels)))
+
+
+def unindexed_parts(index: VectorIndex) -> list[str]:
+    """Return the names of parts that exist and are in no level, by a listing of the whole folder.
+
+    They were announced by nobody, or what announced them was lost: an earlier version of isospace wrote them, a run
+    was suspended for longer than its lease, or the index was made again beside one.
+    """
+    known = {name for reader in index.readers for name in reader.files(np.arange(reader.level.files))[0]}
+    parts = (name_of_part(path, index.encoder_id) for path in vector_parts(index.store, index.encoder_id))
+    return [name for name in parts if name not in known]
 
 
 def _written(

@@ -148,11 +148,20 @@ def _raise_dangling() -> IO[bytes]:
 
 
 def _local_file(name: str, path: Path, within: Path) -> SourceFile:
-    stat = path.stat()
-    # Programs can set the time of a file's last change back, but not that of its last change of status.
-    stamp = f"{stat.st_mtime_ns}-{stat.st_ctime_ns}"
+    stat, stamps = path.stat(), list[str]()
+
+    def opened() -> IO[bytes]:
+        stream = _open_within(path, within)
+        stamps.append(_stamp(os.fstat(stream.fileno())))
+        return stream
+
     changed = max(stat.st_mtime, stat.st_ctime)
-    return SourceFile(name, stat.st_size, lambda: _open_within(path, within), stamp=stamp, changed=changed)
+    return SourceFile(name, stat.st_size, opened, stamp=_stamp(stat), changed=changed, opened=stamps)
+
+
+def _stamp(stat: os.stat_result) -> str:
+    # Programs can set the time of a file's last change back, but not that of its last change of status.
+    return f"{stat.st_mtime_ns}-{stat.st_ctime_ns}"
 
 
 def _open_within(path: Path, within: Path) -> IO[bytes]:

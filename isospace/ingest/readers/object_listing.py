@@ -122,10 +122,25 @@ def _object(item: Any) -> _Object:
 
 
 def _file(remote: Any, name: str, item: _Object) -> SourceFile:
-    def opened() -> IO[bytes]:
-        return cast("IO[bytes]", io.BufferedReader(_RemoteStream(remote, item.key)))
+    stamps: list[str] = []
 
-    return SourceFile(name, item.size, opened, stamp=item.etag, is_remote=True)
+    def opened() -> IO[bytes]:
+        stream = _RemoteStream(remote, item.key)
+        stamps.append(_etag(remote, item.key))
+        return cast("IO[bytes]", io.BufferedReader(stream))
+
+    return SourceFile(name, item.size, opened, stamp=item.etag, is_remote=True, opened=stamps)
+
+
+def _etag(remote: Any, key: str) -> str:
+    """Return the version that an object has now; empty if it cannot be told, which is that of no object."""
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        return str(obstore.head(remote, key).get("e_tag") or "")
+    except BaseError:
+        return ""
 
 
 class _RemoteStream(io.RawIOBase):

@@ -100,7 +100,6 @@ def read_source(
     for count in counts:
         for entry in count.unknown:
             on_file(count.file)
-            on_file(count.file)
             yield replace(entry, documents=_estimate(count, counts), is_estimate=True)
 
 

@@ -39,6 +39,8 @@ class SourceFile:
         When that was last changed, in seconds since the epoch. A change that follows at once may have the same stamp.
     is_remote
         Whether it is in an object store, so that reading it is mostly waiting.
+    opened
+        The stamps that it had when it was opened: it may have changed since it was listed, and may change back.
     """
 
     name: str
@@ -50,6 +52,7 @@ class SourceFile:
     stamp: str = ""
     changed: float = 0.0
     is_remote: bool = False
+    opened: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def identifier(self) -> str:

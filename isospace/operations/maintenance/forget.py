@@ -239,11 +239,13 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     files = [paths.snapshot(manifest.sequence) for manifest in dropped]
     # Listings name the files of the source, and documents that something is noted of. The next run reads everything.
     files += walked("listings")
+    # Kept samples have IDs of documents and hashes of texts, also of snapshots that are gone.
+    files += walked("samples")
     files += [path for path in walked("serving", "lexical", "remote") if path not in derived]
     files += [path for path in walked("deletions", "quarantine", "parts") if path not in named]
     if holding.doc_ids:
         # Plans name chunks only by hash, and refusals documents; none is needed while no run is working.
-        files += walked("plans", "refusals", "samples")
+        files += walked("plans", "refusals")
     files += sorted(gone)
 
     def check() -> None:

@@ -108,7 +108,17 @@ def _load_missing(
     If other plans have texts, these are in the table `elsewhere`, and not missing.
     """
     writer = run.index_writer
-    homes = load_homes(connection, run.store, run.encoder_id, "texts", run.scratch, writer=writer, names=names)
+    homes = load_homes(
+        connection,
+        run.store,
+        run.encoder_id,
+        "texts",
+        run.scratch,
+        writer=writer,
+        names=names,
+        # A listing costs less than texts that are paid for again.
+        are_stored=run.config.recipe.encoder.kind == "served",
+    )
     connection.execute("CREATE OR REPLACE TABLE missing AS SELECT * FROM texts ANTI JOIN vectors USING (chunk_hash)")
     if is_elsewhere:
         connection.execute("DELETE FROM missing WHERE chunk_hash IN (SELECT chunk_hash FROM elsewhere)")

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 _END: Any = object()
+_PATIENCE_SECONDS = 0.5
 
 
 class Background(Generic[T]):
@@ -39,8 +40,16 @@ class Background(Generic[T]):
         self._stopped.set()
         self._thread.join()
 
-    def __iter__(self) -> Iterator[T]:
-        while (item := self._items.get()) is not _END:
+    def __iter__(self) -> Iterator[T | None]:
+        """Yield the items, and None whenever none has come for a while."""
+        while True:
+            try:
+                item = self._items.get(timeout=_PATIENCE_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if item is _END:
+                break
             yield item
         if self._error is not None:
             raise self._error

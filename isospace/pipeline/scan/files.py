@@ -139,6 +139,8 @@ class SourceFiles:
             # `#` separates the name of a file from what is in it, and the name of a forgotten document is not kept.
             is_named = "#" not in file.name and shown[file.name] == 1 and file.identifier not in self.doc_ids
             is_settled = bool(file.stamp) and file.changed + _SETTLED_SECONDS < listed_at
-            if tally.is_clean and is_named and is_settled:
+            # What was read may be another version than what was listed, and the listed one may come back.
+            is_listed = all(stamp == file.stamp for stamp in file.opened)
+            if tally.is_clean and is_named and is_settled and is_listed:
                 notes = tally.notes.to_json() if tally.notes is not None else ""
                 yield number, ListedFile(file.name, file.size, file.stamp, tally.documents, tally.forgotten, notes)

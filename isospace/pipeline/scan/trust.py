@@ -5,6 +5,7 @@ Where anything else may have changed, or a document of every file is needed, eve
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from isospace.pipeline.scan.stage import Staged
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_LOG = logging.getLogger(__name__)
 # The file that a document of the collection came from. Files with a `#` in their name are never trusted.
 _FILE_OF = "split_part(uri, '#', 1)"
 _EXAMPLES = 3
@@ -66,7 +68,11 @@ def recorded_files(
     record = read_listing(run.store, run.collection, base.documents_digest)
     if record is None or record.reading != reading:
         return Recorded(reading)
-    rows = _confirmed(connection, read_listed(run.store, record))
+    listed = read_listed(run.store, record)
+    if record.files and not listed:
+        _LOG.warning("the listing of the source cannot be read, so that everything is read, and it is made again")
+        return Recorded(reading)
+    rows = _confirmed(connection, listed)
     # A rebuild needs the texts of all documents, and an order the metadata.
     needs_all = run.rebuild or selection.order_by is not None
     is_due = _is_due(run, record)

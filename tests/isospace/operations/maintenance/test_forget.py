@@ -385,10 +385,10 @@ def test_a_run_that_was_suspended_during_an_erasure_commits_nothing_of_it(
     write_jsonl(Path(haunted.runtime.source), documents | {doc_id: text})
     real, erased = commit.commit_manifest, []
 
-    def late(store: Store, manifest: Manifest, *, tombstones: int) -> Manifest:
+    def late(store: Store, manifest: Manifest, **options: Any) -> Manifest:
         if not erased:
             erased.append(forgotten(haunted, tmp_path, doc_id, "d00009"))
-        return real(store, manifest, tombstones=tombstones)
+        return real(store, manifest, **options)
 
     monkeypatch.setattr(commit, "commit_manifest", late)
     report = embed_inline(haunted)

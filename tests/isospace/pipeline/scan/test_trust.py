@@ -19,7 +19,6 @@ from isospace.collection.listing import read_listed, read_listing, record_listin
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest
 from isospace.collection.tombstones import count_tombstones, write_tombstone
 from isospace.ingest.readers import location
-from isospace.ingest.readers.source_file import SourceFile
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan import files, stage, trust
@@ -321,12 +320,7 @@ def test_notes_on_documents_are_those_of_a_run_that_reads_them(tmp_path: Path, s
 def test_a_change_that_the_file_system_does_not_tell_is_found_and_named_when_everything_is_read(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = location._local_file
-
-    def without_time(name: str, path: Path, within: Path) -> SourceFile:
-        return replace(original(name, path, within), stamp="the same")
-
-    monkeypatch.setattr(location, "_local_file", without_time)
+    monkeypatch.setattr(location, "_stamp", lambda _: "the same")
     base = begun(tmp_path)
     (source / "a.md").write_text("# A\n\ntext of X")
     write_rows(source / "t.jsonl", [{"doc_id": f"t{n}", "text": f"row {n}"} for n in (0, 1, 2, 3, 8)])
@@ -375,12 +369,30 @@ def test_a_damaged_listing_is_none(tmp_path: Path, source: Path, damage: str) ->
         shutil.copyfile(next((tmp_path / "store" / "collections" / "c" / "documents").iterdir()), rows)
     else:
         path.write_bytes(path.read_bytes().replace(b"a", b"b"))
-    assert compared(tmp_path, base).unread == 0
-    if "record" in damage:
-        after = scanned(tmp_path, base)[1].listing
-        assert after is not None
-        record_listing(open_store(str(tmp_path / "store")), "c", after)
-        assert compared(tmp_path, base).unread == 5
+    scan = scanned(tmp_path, base)[1]
+    assert (scan.unread, scan.changed) == (0, 0)
+    # It is made again.
+    assert scan.listing is not None
+    record_listing(open_store(str(tmp_path / "store")), "c", scan.listing)
+    assert compared(tmp_path, base).unread == 5
+
+
+def test_a_file_that_is_another_one_while_it_is_read_is_not_trusted(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a link is moved to another release, and back."""
+    path, other = source / "a.md", tmp_path / "other.md"
+    other.write_text("text of another release")
+    opened = location._open_within
+
+    def elsewhere(chosen: Path, within: Path) -> Any:
+        return opened(other, tmp_path) if chosen == path else opened(chosen, within)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(location, "_open_within", elsewhere)
+        base = begun(tmp_path)
+    scan = scanned(tmp_path, base)[1]
+    assert (scan.unread, scan.changed) == (4, 1)
 
 
 def test_a_listing_that_contradicts_the_collection_is_not_trusted(tmp_path: Path, source: Path) -> None:
