@@ -629,9 +629,9 @@ def live_ids(store: Store, manifest: Manifest) -> set[str]:
 def test_an_unknown_document_is_kept_out_all_the_same(haunted: PipelineConfig, tmp_path: Path) -> None:
     store = open_store(haunted.runtime.store)
     receipt = forgotten(haunted, tmp_path, "not-yet")
-    # A listing of the source may name it.
+    # A listing of the source may name it, or a sample have its ID.
     assert (receipt.found, receipt.snapshots) == ((), {})
-    assert {path.split("/")[2] for path in receipt.removed} == {"listings"}
+    assert {path.split("/")[2] for path in receipt.removed} == {"listings", "samples"}
     assert forgotten_documents(store, "c") == {"not-yet"}
     write_jsonl(Path(haunted.runtime.source), {**sentences(60), "not-yet": "alpha beta number three."})
     assert embed_inline(haunted).documents == 60
