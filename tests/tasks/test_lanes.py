@@ -12,7 +12,7 @@ from prefect.exceptions import Pause
 
 import tasks.lanes as lanes
 from isospace.errors import ConfigError, StoreError
-from isospace.pipeline.executor import Reporter, Retry, Stage, is_store_failure
+from isospace.pipeline.executor import NOT_YET, Reporter, Retry, Stage, is_store_failure
 from tasks.executor import PrefectExecutor
 from tasks.lanes import Lanes
 
@@ -144,6 +144,28 @@ def test_items_are_taken_only_when_there_is_room_and_as_long_as_there_are_some()
     in_a_flow(work)
     assert sorted(finished) == taken
     assert 40 <= len(finished) <= 43
+
+
+def test_results_are_yielded_while_the_next_item_is_not_there_yet() -> None:
+    finished: list[int] = []
+
+    def items() -> Iterator[tuple[Any, ...]]:
+        for number in range(40):
+            yield (number,)
+            for _ in range(500):
+                if len(finished) > number:
+                    break
+                time.sleep(0.01)
+                yield NOT_YET
+            else:
+                raise AssertionError("a result is held back until the next item comes")
+
+    def work(executor: PrefectExecutor) -> None:
+        for number in executor.stream(Stage("encode", lambda reporter, number: number), items(), limit=3):
+            finished.append(number)
+
+    in_a_flow(work)
+    assert finished == list(range(40))
 
 
 def test_a_suspended_run_stops_although_no_item_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:

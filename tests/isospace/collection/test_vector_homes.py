@@ -42,7 +42,12 @@ def write(store: Store, shard: str, names: str, engine: str = "x", **options: An
 
 
 def homes(
-    store: Store, folder: Path, *wanted: str, writer: Writer | None = ME, names: tuple[str, ...] = ()
+    store: Store,
+    folder: Path,
+    *wanted: str,
+    writer: Writer | None = ME,
+    names: tuple[str, ...] = (),
+    are_stored: bool = False,
 ) -> tuple[list[list[str]], tuple[Origin, ...]]:
     """Return the homes of the hashes of each part, by the names of their files; and the origins of all."""
     with scratch_database(folder / "scratch", memory_mb=64) as connection:
@@ -50,7 +55,16 @@ def homes(
         for number, texts in enumerate(wanted):
             column = pa.array([key(text) for text in texts], pa.binary(32))
             append_rows(connection, "wanted", number, pa.table({"chunk_hash": column}))
-        found = load_homes(connection, store, ENCODER, "wanted", folder / "scratch", writer=writer, names=names)
+        found = load_homes(
+            connection,
+            store,
+            ENCODER,
+            "wanted",
+            folder / "scratch",
+            writer=writer,
+            names=names,
+            are_stored=are_stored,
+        )
         located = dict(locate(connection, "wanted", found))
         origins = home_origins(connection, found)
     stems = {number: [Path(path).stem for path in paths] for number, paths in located.items()}
@@ -155,6 +169,23 @@ def test_a_part_that_nobody_announced_is_found_by_its_name_alone(store: Store, t
     assert homes(store, tmp_path, "a")[0] == [["1"]]
     assert homes(store, tmp_path, "a", names=("0", "absent"))[0] == [["0"]]
     assert homes(store, tmp_path, "a")[0] == [["0"]]
+
+
+@pytest.mark.parametrize("writer", [ME, None])
+def test_parts_that_the_index_lacks_are_found_where_a_vector_should_be_stored(
+    store: Store, tmp_path: Path, writer: Writer | None
+) -> None:
+    """As after a run of an earlier version, or one that was suspended for longer than its lease."""
+    homes(store, tmp_path, "a")
+    write(store, "8", "xy", announced=True)
+    write(store, "9", "z", announced=True)
+    assert homes(store, tmp_path, "ax", writer=writer)[0] == [["1"]]
+    assert homes(store, tmp_path, "ax", writer=writer, are_stored=True)[0] == [["1", "8"]]
+    assert [Path(path).stem for path in find_files(store, ENCODER, [key("z"), key("a")], writer=writer)] == ["1", "9"]
+    # What should be stored and is not, is not.
+    assert homes(store, tmp_path, "a?", writer=writer, are_stored=True)[0] == [["1"]]
+    # Whoever may write has taken both in.
+    assert homes(store, tmp_path, "xz")[0] == [["8", "9"] if writer else []]
 
 
 def test_whoever_may_not_write_leaves_the_store_as_it_is(store: Store, tmp_path: Path) -> None:

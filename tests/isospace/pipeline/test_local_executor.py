@@ -9,6 +9,7 @@ import pytest
 
 from isospace.errors import ConfigError, StoreError, WorkerError
 from isospace.pipeline.executor import (
+    NOT_YET,
     ON_LOST_WORKER,
     ON_STORE_FAILURE,
     ON_TRANSIENT_FAILURE,
@@ -147,6 +148,36 @@ def test_a_stream_takes_items_only_when_there_is_room() -> None:
         assert len(taken) <= len(results) + 3
     assert sorted(results) == list(range(30))
     assert most <= 3
+
+
+def test_results_are_yielded_while_the_next_item_is_not_there_yet() -> None:
+    results: list[int] = []
+
+    def items() -> Iterator[tuple[Any, ...]]:
+        yield (1,)
+        for _ in range(500):
+            if results:
+                break
+            time.sleep(0.01)
+            yield NOT_YET
+        else:
+            raise AssertionError("the first result is held back until the next item comes")
+        yield (2,)
+
+    for result in LocalExecutor(Recorder()).stream(Stage("encode", lambda reporter, n: n), items(), limit=3):
+        results.append(result)
+    assert results == [1, 2]
+
+
+def test_a_failure_ends_a_stream_while_the_next_item_is_not_there_yet() -> None:
+    def items() -> Iterator[tuple[Any, ...]]:
+        yield (0,)
+        for _ in range(500):
+            time.sleep(0.01)
+            yield NOT_YET
+
+    with pytest.raises(ZeroDivisionError):
+        list(LocalExecutor(Recorder()).stream(Stage("encode", lambda reporter, n: 1 // n), items(), limit=3))
 
 
 def test_a_stream_stops_where_its_items_do() -> None:
