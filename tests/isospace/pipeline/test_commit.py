@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from isospace.collection.alias import alias_history, promote
+from isospace.collection.listing import ListingRecord
 from isospace.collection.snapshot import Manifest, commit_manifest, sequences
 from isospace.errors import StoreError
+from isospace.pipeline import commit as commit_stage
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new, why_unmoved
 from isospace.pipeline.run import Run
@@ -77,6 +79,18 @@ def test_equal_content_is_not_committed_again(run: Run) -> None:
     again = commit(on_top(run, first), scan_of("d1", kept=("a",)))
     assert (again.is_new, again.manifest) == (False, first)
     assert sequences(run.store, "c") == [1]
+
+
+def test_a_listing_that_cannot_be_recorded_does_not_fail_the_commit(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(commit_stage, "record_listing", full)
+    listing = ListingRecord(documents_digest="d1", reading="r", read_at=0.0, files=())
+    assert commit(run, scan_of("d1", listing=listing), built(run, "a")).is_new
+    assert "the next run reads everything: the disk is full" in caplog.text
 
 
 def test_other_content_is_the_next_snapshot_of_kept_and_new_parts(run: Run) -> None:
