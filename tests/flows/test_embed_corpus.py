@@ -22,7 +22,7 @@ from isospace.collection.snapshot import latest_manifest, sequences
 from isospace.errors import FitError
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 
