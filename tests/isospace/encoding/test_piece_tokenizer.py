@@ -201,6 +201,7 @@ def test_a_safe_character_that_is_normalized_to_a_space_makes_none_safe(monkeypa
         assert open_pieces(Tokenizer(WORDS["Llama"])) is not None
 
 
+@pytest.mark.integration
 @pytest.mark.corpora
 @pytest.mark.skipif(
     corpora() is None, reason="the evaluation corpora are not beside the checkout; set ISOSPACE_CORPORA"
