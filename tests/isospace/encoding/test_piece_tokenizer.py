@@ -208,7 +208,7 @@ def test_a_safe_character_that_is_normalized_to_a_space_makes_none_safe(monkeypa
 )
 @pytest.mark.parametrize("corpus_name", ["scifact", "cranfield", "cisi", "med", "docs-corpus"])
 @pytest.mark.parametrize("name", WORDS)
-def test_all_documents_of_the_corpora(name: str, corpus_name: str) -> None:
-    documents: list[Document] = corpus(corpora(), corpus_name)  # type: ignore[arg-type]
+def test_documents_of_the_corpora(name: str, corpus_name: str) -> None:
+    documents: list[Document] = corpus(corpora(), corpus_name)[:1_000]  # type: ignore[arg-type]
     for start in range(0, len(documents), 64):
         require_same(opened(name), [document.text for document in documents[start : start + 64]])
