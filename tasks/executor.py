@@ -16,12 +16,9 @@ from prefect.runtime import flow_run
 from isospace.pipeline.executor import PARALLEL, P, Reporter, Stage, T
 from tasks.addresses import run_address
 from tasks.errors import attempts_left, failing_in_one_line, retry_condition, unsuccessful, unwrap
-from tasks.lanes import Lanes
+from tasks.lanes import ALONE, Lanes
 from tasks.reporter import PrefectReporter
 from tasks.startup import started
-
-# A stage of so many items shows its progress; below, its task runs do.
-_COUNTED = 33
 
 
 class PrefectExecutor:
@@ -53,7 +50,8 @@ class PrefectExecutor:
         found: dict[int, T] = {}
         for number, result in self._lanes(stage, limit).numbered(items):
             found[number] = result
-            if len(items) >= _COUNTED:
+            # The task runs of fewer items show it.
+            if len(items) > ALONE:
                 self._reporter.progress(stage.name, len(found), len(items), f"{len(found):,} of {len(items):,}")
         return [found[number] for number in range(len(items))]
 

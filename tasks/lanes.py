@@ -20,8 +20,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from isospace.pipeline.executor import NOT_YET, Stage, T
 from tasks.errors import failing_in_one_line, retry_condition
 
-# Twice as many items have a task run of their own; 30,000 items make some 140 task runs.
+# 30,000 items make some 140 task runs.
 _SHARE = 16
+ALONE = 2 * _SHARE
+"""Items that have a task run each."""
 _ASKING_SECONDS = 5.0
 _END: Any = object()
 _Numbered = tuple[int, tuple[Any, ...]]

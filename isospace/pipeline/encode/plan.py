@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -82,13 +83,14 @@ def plan_shards(
             load_columns(connection, "elsewhere", work, planned, {"chunk_hash": "BLOB"})
         path = _plan_path(run, parts)
         homes = _load_missing(connection, run, is_elsewhere=bool(planned))
-        if unnoticed := _unnoticed(connection, run, path):
+        earlier = _earlier(connection, run, path)
+        if unnoticed := _unnoticed(connection, earlier):
             homes = _load_missing(connection, run, unnoticed, is_elsewhere=bool(planned))
         (occurrences,) = connection.execute("SELECT count(*) FROM chunks").fetchone() or (0,)
         (distinct,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
         (missing,) = connection.execute("SELECT count(*) FROM missing").fetchone() or (0,)
         reused = home_origins(connection, homes)
-        shards = _resume_or_cut(connection, run, parts, path) if missing else ()
+        shards = _resume_or_cut(connection, run, parts, path, earlier) if missing else ()
     return EncodePlan(
         shards=shards,
         chunks=occurrences,
@@ -125,17 +127,34 @@ def _load_missing(
     return homes
 
 
-def _unnoticed(connection: DuckDBPyConnection, run: Run, path: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _EarlierPlan:
+    """The shards of an earlier plan, which is in the table `planned`, and the names of those that are finished."""
+
+    shards: tuple[Shard, ...]
+    finished: frozenset[str]
+
+
+def _earlier(connection: DuckDBPyConnection, run: Run, path: str) -> _EarlierPlan | None:
+    """Return the earlier plan with all missing texts; None if there is no such plan, or nothing is missing."""
+    if connection.execute("SELECT count(*) FROM missing").fetchall() == [(0,)]:
+        return None
+    if not _covers(connection, run.work_store, path):
+        return None
+    shards = tuple(_shards(run.work_store, path))
+    names = [shard.shard_id for shard in shards]
+    return _EarlierPlan(shards, frozenset(present_parts(run.store, run.encoder_id, names, among=len(names))))
+
+
+def _unnoticed(connection: DuckDBPyConnection, earlier: _EarlierPlan | None) -> list[str]:
     """Return the finished shards of an earlier plan that the index does not have.
 
     An earlier version of isospace wrote them, or what announced them was lost.
     """
-    if not _covers(connection, run.work_store, path):
+    if earlier is None:
         return []
     numbers = {number for (number,) in connection.execute(_SHARDS_WITH_MISSING_TEXTS).fetchall()}
-    shards = [shard for shard in _shards(run.work_store, path) if shard.number in numbers]
-    unfinished = set(_unfinished(run, shards))
-    return [shard.shard_id for shard in shards if shard not in unfinished]
+    return [s.shard_id for s in earlier.shards if s.number in numbers and s.shard_id in earlier.finished]
 
 
 def _plan_path(run: Run, parts: Sequence[ChunkPart]) -> str:
@@ -151,12 +170,12 @@ def _plan_path(run: Run, parts: Sequence[ChunkPart]) -> str:
 
 
 def _resume_or_cut(
-    connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart], path: str
+    connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart], path: str, earlier: _EarlierPlan | None
 ) -> tuple[Shard, ...]:
     """Return the unfinished shards of an earlier plan or of a new one, after announcing what they will write."""
     work = run.work_store
-    if _covers(connection, work, path):
-        shards = _unfinished(run, list(_shards(work, path)))
+    if earlier is not None:
+        shards = tuple(shard for shard in earlier.shards if shard.shard_id not in earlier.finished)
     else:
         work.delete(path)
         create_parquet(work, path, _PLAN_SCHEMA, _cut(connection, run, parts), run.scratch, dictionary=["part"])
@@ -165,12 +184,6 @@ def _resume_or_cut(
         names = [shard.shard_id for shard in shards]
         announce(run.store, run.encoder_id, names, collection=run.collection, run_id=run.run_id)
     return shards
-
-
-def _unfinished(run: Run, shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    names = [shard.shard_id for shard in shards]
-    finished = present_parts(run.store, run.encoder_id, names, among=len(names))
-    return tuple(shard for shard in shards if shard.shard_id not in finished)
 
 
 def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from isospace.collection.kept_sample import known_rows, read_kept_sample, write_kept_sample
 from isospace.collection.live_rows import read_live
-from isospace.collection.raw_vectors import find_vectors, gather
+from isospace.collection.raw_vectors import gather
 from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import deleted_documents
 from isospace.collection.vector_homes import find_files
@@ -84,11 +84,6 @@ def _deleted(run: Run) -> Mapping[str, Collection[str]]:
 def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bool = False) -> npt.NDArray[np.float32]:
     """Collect the raw vectors of chunk hashes; see `isospace.collection.raw_vectors.gather`."""
     return gather(run.store, run.encoder_id, _files(run, hashes), hashes, dimension, partial=partial)
-
-
-def vectors_by_hash(run: Run, hashes: Sequence[bytes]) -> dict[bytes, npt.NDArray[np.float32]]:
-    """Return the (d,) raw vectors of those chunk hashes that have one."""
-    return find_vectors(run.store, run.encoder_id, _files(run, hashes), hashes)
 
 
 def _files(run: Run, hashes: Sequence[bytes]) -> list[str]:

@@ -126,7 +126,7 @@ def write_listing(
     Returns
     -------
     ListingRecord
-        What the commit has to record. None if nothing is to be recorded: in a dry run, and with a selection.
+        For the commit to record. None in a dry run, and with a selection, which leave no listing.
     """
     runtime = run.config.runtime
     if run.work != runtime.store or runtime.selection.is_partial:

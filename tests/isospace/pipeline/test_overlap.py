@@ -14,9 +14,10 @@ import pytest
 import isospace.pipeline.encode.workers.pool as pool
 from isospace.collection.snapshot import latest_manifest, sequences
 from isospace.errors import CheckError
-from isospace.pipeline import stages
+from isospace.pipeline import overlap, stages
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.encode import waves
+from isospace.pipeline.parallel import background
 from isospace.pipeline.run_report import RunReport
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
@@ -152,6 +153,36 @@ def test_a_failure_in_one_of_the_stages_ends_them_all(
     assert threading.active_count() <= before
     monkeypatch.setattr(module, name, real)
     assert embed_inline(config).documents == DOCUMENTS
+
+
+def test_a_failure_is_noticed_while_the_next_wave_is_planned(
+    config: PipelineConfig, monkeypatch: pytest.MonkeyPatch, small_waves: None
+) -> None:
+    noticed, waves_planned = threading.Event(), Counter[str]()
+    real = stages.plan_shards
+
+    class Watched(background.Background[Any]):
+        def __exit__(self, *raised: object) -> None:
+            noticed.set()
+            super().__exit__(*raised)
+
+    def slow(*arguments: Any, **keywords: Any) -> Any:
+        waves_planned["begun"] += 1
+        if waves_planned["begun"] == 2:
+            assert noticed.wait(30), "the failure waits for the next wave"
+        return real(*arguments, **keywords)
+
+    def failing(*_: Any) -> Any:
+        raise CheckError("a shard")
+
+    monkeypatch.setattr(overlap, "Background", Watched)
+    monkeypatch.setattr(stages, "plan_shards", slow)
+    monkeypatch.setattr(pool, "encode_shard", failing)
+    # One shard in each wave, so that there is room for more while it is encoded.
+    runtime = config.runtime.model_copy(update={"shard_tokens": 100_000})
+    with pytest.raises(CheckError, match="a shard"):
+        embed_inline(config.model_copy(update={"runtime": runtime}))
+    assert waves_planned["begun"] == 2
 
 
 @pytest.fixture
