@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from flows.embed_corpus import embed_corpus
-from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import open_encoder

@@ -37,8 +37,9 @@ import pyarrow as pa
 
 from benchmarks.scale import LINES, PART_DOCUMENTS, TAILS, Meter, StubEncoder, exponent, stub_chunks
 from isospace.collection.deletions import DELETION_SCHEMA
-from isospace.collection.raw_vectors import vector_part_path, write_vectors
+from isospace.collection.raw_vectors import write_vectors
 from isospace.collection.snapshot import latest_manifest
+from isospace.collection.vector_files import vector_part_path
 from isospace.collection.vector_index import blocks
 from isospace.collection.vector_index.refresh import refresh_index
 from isospace.encoding.bits import computed_by

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import yaml
 
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
 from isospace.collection.snapshot import latest_manifest, sequences
+from isospace.collection.vector_files import vector_parts
 from isospace.errors import NotFoundError
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.search.open_index import open_index

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest, commit_manifest
 from isospace.search.sql_database import build_serving, serving_files
 from isospace.search.sql_record import read_serving_record
 from isospace.storage.hashing import fingerprint

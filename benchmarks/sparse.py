@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.retrieval import CHUNKING_NONE, MODEL
-from isospace.collection.raw_vectors import vector_parts
 from isospace.collection.sparse_vectors import gather_sparse
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.engine import Engine
 from isospace.evaluation.metrics import Run, measure
 from isospace.ingest.query_files import read_judgements, read_queries

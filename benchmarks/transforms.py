@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from flows.embed_corpus import embed_corpus
 from flows.refit_space import refit_space
-from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather
+from isospace.collection.vector_files import vector_parts
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.metrics import per_query as measured
 from isospace.evaluation.pareto_frontier import Corpus, default_representations, measure_frontier

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from isospace.collection.raw_vectors import read_vectors, vector_part_path
+from isospace.collection.raw_vectors import read_vectors
+from isospace.collection.vector_files import vector_part_path
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.pipeline.chunk import write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.live_rows import live_parts
+from isospace.collection.part_record import PartRecord
 from isospace.collection.segments import CELL, read_cells
-from isospace.collection.snapshot import PartRecord
 from isospace.storage.parquet import FileRef, read_parquet
 from isospace.storage.store import Store
 from isospace.transform.quantizers.cells import imbalance_factor

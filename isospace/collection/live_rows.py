@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 
 import pyarrow as pa
 
-from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest, deleted_documents
 from isospace.storage.parquet import FileRef, read_parquet
 from isospace.storage.store import Store
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from isospace.collection.live_rows import live_parts, live_rows, read_live
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.ingest.document import read_metadata
 from isospace.ingest.metadata_types import MetadataField, MetadataType, as_type, describe_fields, is_missing
 from isospace.storage.file_ref import FileRef

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from isospace.collection.live_rows import read_live
-from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest, deleted_documents
 from isospace.ingest.document import read_metadata
 from isospace.ingest.metadata_types import MetadataField, MetadataType, count_fields, describe_counts
 from isospace.storage.file_ref import FileRef

@@ -11,9 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.origins import Origin, distinct
-from isospace.collection.vector_files import part_origin
-from isospace.collection.vector_files import vector_part_path as vector_part_path
-from isospace.collection.vector_files import vector_parts as vector_parts
+from isospace.collection.vector_files import part_origin, vector_part_path, vector_parts
 from isospace.collection.vector_index.pending import announce
 from isospace.errors import IntegrityError
 from isospace.storage.hashing import fingerprint, sha256_arrays

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from isospace.collection.origins import Origins
 from isospace.collection.part_lists import MOST_IN_MANIFEST, read_part_lists, write_part_lists
-from isospace.collection.part_record import PartRecord as PartRecord
-from isospace.collection.part_record import without
+from isospace.collection.part_record import PartRecord, without
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
 from isospace.ingest.metadata_types import MetadataField, MetadataType

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from isospace.collection.raw_vectors import part_metadata, require_part, vector_part_path
+from isospace.collection.raw_vectors import part_metadata, require_part
+from isospace.collection.vector_files import vector_part_path
 from isospace.collection.vector_index.pending import announce
 from isospace.errors import IntegrityError, MismatchError
 from isospace.storage.hashing import sha256_arrays

@@ -19,7 +19,8 @@ from isospace.collection.live_rows import live_parts
 from isospace.collection.metadata_schema import fields_of, read_fields, schema_warnings
 from isospace.collection.origins import origins_of, part_origins
 from isospace.collection.part_changes import PartChange, count_chunks, count_live, fields_after, part_changes
-from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest, commit_manifest, snapshot_id
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import read_encoder_record

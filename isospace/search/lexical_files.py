@@ -15,7 +15,8 @@ import safetensors
 import safetensors.numpy
 
 from isospace.collection.live_rows import LivePart, without_documents
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError, StoreError, missing_package
 from isospace.search.lexical_record import (
     LexicalRecord,

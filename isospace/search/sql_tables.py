@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from isospace.collection.live_rows import LivePart, live_parts, read_live
+from isospace.collection.part_record import PartRecord
 from isospace.collection.segments import VECTOR, column_of, read_codes, require_space
-from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.collection.snapshot import Manifest, deleted_documents
 from isospace.search.sql_record import Layout
 from isospace.storage.guard import confined
 from isospace.storage.parquet import read_parquet

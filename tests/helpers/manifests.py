@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.storage.hashing import sha256
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import Store

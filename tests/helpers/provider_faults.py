@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
+from isospace.collection.vector_files import vector_parts
 from isospace.storage.store import Store
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fake_provider_answers import Kind

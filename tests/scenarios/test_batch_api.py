@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
 from isospace.collection.snapshot import latest_manifest
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EndpointSpec, ServedEncoderSpec

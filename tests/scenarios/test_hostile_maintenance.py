@@ -12,9 +12,10 @@ import pytest
 
 from isospace.collection import alias
 from isospace.collection.alias import aliases, promote, rollback
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
 from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents, read_tombstones, unfinished_tombstones, write_tombstone
+from isospace.collection.vector_files import vector_parts
 from isospace.errors import BusyError, IntegrityError, NotFoundError, SourceError
 from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions

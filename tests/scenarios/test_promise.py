@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from isospace.collection.origins import UNRECORDED, segment_origins
-from isospace.collection.raw_vectors import vector_parts
 from isospace.collection.snapshot import latest_manifest
 from isospace.collection.status import list_snapshots
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding import bits
 from isospace.encoding.backends.base import BackendName
 from isospace.encoding.encoder import SentenceEncoder

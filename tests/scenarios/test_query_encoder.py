@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from isospace.collection.disk_usage import disk_usage
-from isospace.collection.raw_vectors import vector_parts
 from isospace.collection.snapshot import Manifest, latest_manifest, read_manifest
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.encoding.role_encoders import DeferredEncoder, RoleEncoders

@@ -15,8 +15,9 @@ import pytest
 
 from isospace.collection.billing import Billed, read_billed
 from isospace.collection.quarantine import read_quarantine
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
 from isospace.collection.snapshot import read_manifest
+from isospace.collection.vector_files import vector_parts
 from isospace.errors import EncoderError, MismatchError, ProviderUnavailableError
 from isospace.operations.audit.query_log import AnswerLog, read_answers
 from isospace.operations.maintenance.verify import verify_snapshot

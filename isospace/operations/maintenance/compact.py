@@ -19,14 +19,8 @@ from isospace.collection.absent import absent_collection
 from isospace.collection.alias import aliases, promote
 from isospace.collection.deletions import DELETION_SCHEMA
 from isospace.collection.origins import Origins, origins_of
-from isospace.collection.snapshot import (
-    Manifest,
-    PartRecord,
-    commit_manifest,
-    deleted_documents,
-    latest_manifest,
-    read_manifest,
-)
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest, commit_manifest, deleted_documents, latest_manifest, read_manifest
 from isospace.collection.tombstones import count_tombstones, require_no_newer_tombstone
 from isospace.errors import IsospaceError, NotFoundError
 from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings

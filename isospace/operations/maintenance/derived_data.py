@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
+from isospace.collection.raw_vectors import read_vectors, write_vectors
 from isospace.collection.sparse_vectors import read_sparse_vectors, write_sparse_vectors
 from isospace.collection.tombstones import forgotten_documents
-from isospace.collection.vector_files import FILE_METADATA
+from isospace.collection.vector_files import FILE_METADATA, vector_part_path
 from isospace.collection.vector_index.manifests import drop_index
 from isospace.errors import IntegrityError
 from isospace.evaluation.query_sets import EvaluationSet, SetRecord, read_version, replace_version, set_versions

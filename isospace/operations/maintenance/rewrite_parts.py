@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from isospace.collection.live_rows import without_documents
 from isospace.collection.origins import origin_metadata, part_origins
+from isospace.collection.part_record import PartRecord
 from isospace.collection.segments import require_space
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError
 from isospace.storage.hashing import fingerprint, sha256_lines
 from isospace.storage.parquet import FileRef, metadata_of, parse_parquet, read_verified, write_parquet

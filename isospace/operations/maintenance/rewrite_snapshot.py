@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING
 
 from isospace.collection.live_rows import without_documents
 from isospace.collection.metadata_schema import read_fields
+from isospace.collection.part_record import PartRecord
 from isospace.collection.quarantine import write_quarantine
-from isospace.collection.snapshot import (
-    Manifest,
-    PartRecord,
-    deleted_documents,
-    documents_digest,
-    sequences,
-    snapshot_id,
-)
+from isospace.collection.snapshot import Manifest, deleted_documents, documents_digest, sequences, snapshot_id
 from isospace.errors import ConfigError
 from isospace.operations.maintenance.compact import derived_origins, derived_provenance, write_deletions
 from isospace.operations.maintenance.rewrite_parts import merge_parts

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from isospace.collection.alias import aliases, resolve
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
 from isospace.collection.segments import require_space, wrong_cells
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.collection.sparse_vectors import read_sparse_vectors
+from isospace.collection.vector_files import vector_parts
 from isospace.collection.vector_index.manifests import verify_index
 from isospace.encoding.embedder import load_space, open_space
 from isospace.encoding.engine import Engine

@@ -16,7 +16,8 @@ import numpy as np
 
 from isospace.collection.billing import note_billed
 from isospace.collection.origins import Origin, origin_of
-from isospace.collection.raw_vectors import vector_part_path, write_vectors
+from isospace.collection.raw_vectors import write_vectors
+from isospace.collection.vector_files import vector_part_path
 from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import LoadedEncoder, SentenceEncoder
 from isospace.errors import IntegrityError, MismatchError, ProviderError

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
+from isospace.collection.raw_vectors import read_vectors, write_vectors
 from isospace.collection.sampling import bottom_k
+from isospace.collection.vector_files import vector_part_path
 from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import Encoder
 from isospace.encoding.role_encoders import sentence_encoder_of

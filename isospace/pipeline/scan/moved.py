@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.pipeline.run import Run
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, write_parquet

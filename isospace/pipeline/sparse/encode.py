@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from isospace.collection.raw_vectors import vector_part_path
 from isospace.collection.sparse_vectors import write_sparse_vectors
+from isospace.collection.vector_files import vector_part_path
 from isospace.encoding.engine import Engine
 from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.encoding.sparse.model import SparseEncoder

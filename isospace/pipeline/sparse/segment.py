@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from isospace.collection.raw_vectors import vector_parts
 from isospace.collection.segments import require_space
 from isospace.collection.sparse_vectors import code_columns, gather_sparse, read_sparse_codes, read_sparse_vectors
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.errors import CheckError, FitError
 from isospace.pipeline.chunk import ChunkPart

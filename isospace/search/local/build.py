@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from isospace.collection.live_rows import LivePart
+from isospace.collection.part_record import PartRecord
 from isospace.collection.segments import read_cells, read_codes, require_space
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.collection.sparse_vectors import read_sparse_codes
 from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.errors import IntegrityError, MismatchError

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from isospace.collection.snapshot import PartRecord
+from isospace.collection.part_record import PartRecord
 
 # Groups with fewer rows are cheaper to write again than to search one by one.
 SMALL_ROWS = 20_000

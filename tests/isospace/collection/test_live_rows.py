@@ -9,7 +9,8 @@ import pytest
 
 from isospace.collection.deletions import DELETION_SCHEMA
 from isospace.collection.live_rows import Kind, live_parts, live_rows, read_live
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.storage.parquet import read_parquet, write_parquet
 from isospace.storage.store import Store, open_store
 

@@ -13,7 +13,8 @@ import pytest
 from isospace.collection.live_rows import live_parts
 from isospace.collection.metadata_schema import read_fields
 from isospace.collection.part_changes import count_chunks, count_live, fields_after, part_changes
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.operations.maintenance.compact import write_deletions
 from isospace.storage.parquet import FileRef, write_parquet
 from isospace.storage.store import Store, open_store

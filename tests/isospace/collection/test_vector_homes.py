@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from isospace.collection.origins import Origin
-from isospace.collection.raw_vectors import vector_part_path, vector_parts, write_vectors
+from isospace.collection.raw_vectors import write_vectors
+from isospace.collection.vector_files import vector_part_path, vector_parts
 from isospace.collection.vector_homes import find_files, home_origins, load_homes, locate
 from isospace.collection.vector_index import pending, refresh
 from isospace.collection.vector_index.manifests import drop_index, old_index_files, read_index, verify_index

@@ -11,14 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from isospace.collection.raw_vectors import (
-    find_vectors,
-    gather,
-    read_vectors,
-    vector_part_path,
-    vector_parts,
-    write_vectors,
-)
+from isospace.collection.raw_vectors import find_vectors, gather, read_vectors, write_vectors
+from isospace.collection.vector_files import vector_part_path, vector_parts
 from isospace.errors import IntegrityError
 from isospace.storage.parquet import metadata_of, read_parquet, write_parquet
 from isospace.storage.store import Store, open_store

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from isospace.cli.main import app
 from isospace.collection.alias import resolve
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.model_loading import locate_model

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isospace.collection.raw_vectors import read_vectors, vector_part_path, vector_parts
+from isospace.collection.raw_vectors import read_vectors
 from isospace.collection.snapshot import sequences
+from isospace.collection.vector_files import vector_part_path, vector_parts
 from isospace.errors import CheckError, IntegrityError
 from isospace.pipeline import segment
 from isospace.storage.store import open_store

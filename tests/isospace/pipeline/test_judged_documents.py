@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from isospace.collection.deletions import DELETION_SCHEMA
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.errors import ConfigError
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set
 from isospace.pipeline.judged_documents import JudgedDocuments, require_judged

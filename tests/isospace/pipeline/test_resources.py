@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from isospace.collection.raw_vectors import vector_parts
 from isospace.collection.snapshot import latest_manifest
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.registry.register import registered_encoder
 from isospace.errors import MismatchError
 from isospace.pipeline import stages

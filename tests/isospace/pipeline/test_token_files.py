@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from isospace.collection.raw_vectors import vector_part_path
+from isospace.collection.vector_files import vector_part_path
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.tokenizer import Tokenizer, Tokens

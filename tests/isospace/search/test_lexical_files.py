@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from isospace.collection.live_rows import live_parts
-from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError, MismatchError, QueryError, StoreError
 from isospace.search import lexical_files as module
 from isospace.search.bm25 import LexicalIndex

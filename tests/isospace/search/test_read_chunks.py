@@ -11,8 +11,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from isospace.collection.raw_vectors import find_vectors, vector_parts
+from isospace.collection.raw_vectors import find_vectors
 from isospace.collection.snapshot import read_manifest
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.embedder import load_space
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.evaluation.ranking import live_hashes

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isospace.collection.raw_vectors import vector_parts, write_vectors
+from isospace.collection.raw_vectors import write_vectors
+from isospace.collection.vector_files import vector_parts
 from isospace.collection.vector_index import merge
 from isospace.collection.vector_index.level import Hashes
 from isospace.collection.vector_index.merge import level_of_files, levels_to_merge, merged_level, publish_level

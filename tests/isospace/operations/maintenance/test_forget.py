@@ -13,10 +13,11 @@ import pytest
 from isospace.collection.alias import alias_history, aliases, promote, resolve, rollback
 from isospace.collection.listing import ListedFile, ListingRecord, record_listing, write_listed
 from isospace.collection.live_rows import live_parts, read_live
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
 from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, latest_manifest, read_manifest, replace_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents, read_tombstones, unfinished_tombstones, write_tombstone
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.embedder import load_space
 from isospace.errors import BusyError, ConfigError, ConflictError, NotFoundError
 from isospace.evaluation import baseline_sample

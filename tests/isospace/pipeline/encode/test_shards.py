@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isospace.collection.raw_vectors import find_vectors, read_vectors, vector_parts
+from isospace.collection.raw_vectors import find_vectors, read_vectors
+from isospace.collection.vector_files import vector_parts
 from isospace.errors import IntegrityError, MismatchError
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import encode_shard

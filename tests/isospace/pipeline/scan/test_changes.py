@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, documents_digest
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest, commit_manifest, deleted_documents, documents_digest
 from isospace.collection.tombstones import count_tombstones, write_tombstone
 from isospace.errors import SourceError
 from isospace.ingest.document import Document

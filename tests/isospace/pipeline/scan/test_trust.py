@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from isospace.collection.listing import read_listed, read_listing, record_listing
-from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest
+from isospace.collection.part_record import PartRecord
+from isospace.collection.snapshot import Manifest, commit_manifest
 from isospace.collection.tombstones import count_tombstones, write_tombstone
 from isospace.ingest.readers import location
 from isospace.pipeline.config import PipelineConfig

@@ -14,9 +14,9 @@ import pytest
 
 from isospace.cli.main import main
 from isospace.collection.disk_usage import disk_usage
-from isospace.collection.raw_vectors import vector_part_path, vector_parts
 from isospace.collection.snapshot import Manifest, latest_manifest
 from isospace.collection.sparse_vectors import read_sparse_vectors
+from isospace.collection.vector_files import vector_part_path, vector_parts
 from isospace.encoding.sparse.model import SparseEncoder
 from isospace.errors import CheckError, ConfigError, IntegrityError, MismatchError, QueryError
 from isospace.operations.encoders import list_encoders

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.raw_vectors import read_vectors
+from isospace.collection.vector_files import vector_parts
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import read_tokenizer
 from isospace.encoding.registry.record import EncoderRecord

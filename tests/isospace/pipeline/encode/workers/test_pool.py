@@ -18,7 +18,8 @@ import numpy as np
 import psutil
 import pytest
 
-from isospace.collection.raw_vectors import read_vectors, vector_part_path
+from isospace.collection.raw_vectors import read_vectors
+from isospace.collection.vector_files import vector_part_path
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
